@@ -20,7 +20,7 @@ import numpy as np
 from tomostream.engine.ctf import Optics
 from tomostream.engine.ctf.series import estimate
 from tomostream.engine.recon.aligned import Placement
-from tomostream.engine.recon.tomogram import TiltUse
+from tomostream.engine.recon.options import TiltUse
 from tomostream.programs.ctf import CtfRow
 from tomostream.programs.defocus import Doubt, Evidence, judge
 from tomostream.simulator.plan import Plan

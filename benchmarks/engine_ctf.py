@@ -134,8 +134,8 @@ def judge(case: Case, tilts: Any, seed: int, threads: int) -> str:
     from tomostream.engine.ctf.series import estimate
     from tomostream.engine.ctf.spectra import Optics
     from tomostream.engine.recon.aligned import Placement
+    from tomostream.engine.recon.options import TiltUse
     from tomostream.engine.recon.stack import TiltStack
-    from tomostream.engine.recon.tomogram import TiltUse
 
     images, truth, azimuth = series_of(case, tilts, seed, threads)
     stack = TiltStack("simulated", images, case.pixel)

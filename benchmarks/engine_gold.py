@@ -51,7 +51,7 @@ def of_images(images: Any, pixel: float) -> Any:
 def straight(angles: Any) -> list[Any]:
     """Tilts that are aligned as they are."""
     from tomostream.engine.recon.aligned import Placement
-    from tomostream.engine.recon.tomogram import TiltUse
+    from tomostream.engine.recon.options import TiltUse
 
     return [TiltUse(section, float(angle), Placement(0.0, 0.0, 0.0)) for section, angle in enumerate(angles)]
 
@@ -182,7 +182,7 @@ def none_there(number: int) -> tuple[str, Any, Any]:
     import simulated_series as simulated
 
     from tomostream.engine.recon.aligned import Placement
-    from tomostream.engine.recon.tomogram import TiltUse
+    from tomostream.engine.recon.options import TiltUse
 
     cases = [case for case in simulated.CASES if case.spoiled != "out of the field"]
     case = cases[number % len(cases)]

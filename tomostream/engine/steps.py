@@ -20,8 +20,8 @@ from tomostream.programs.ctf import CtfRow, format_ctf
 if TYPE_CHECKING:
     from tomostream.engine.align import Alignment, AlignOptions, Start
     from tomostream.engine.output import Outputs
+    from tomostream.engine.recon.options import ReconOptions, TiltUse
     from tomostream.engine.recon.solution import Solution
-    from tomostream.engine.recon.tomogram import ReconOptions, TiltUse
 
 NAME = "tomostream-aretomo"
 #: A tilt offset given with -TiltCor that is no larger counts as not given: it is measured.
@@ -246,8 +246,8 @@ def readable(arguments: Arguments, data: Input, solution: Solution, log: Log) ->
     solution : Solution
         Images that were aligned here have been checked already.
     """
-    from tomostream.engine.align.geometry import parallel
     from tomostream.engine.recon.halves import look
+    from tomostream.engine.threads import parallel
     from tomostream.files.mrc import UNUSABLE_VALUES
 
     def wrong(tilt: TiltUse) -> tuple[str, bool]:
@@ -325,8 +325,8 @@ def dosed(arguments: Arguments, data: Input, solution: Solution, log: Log) -> So
 
 def recon_options(arguments: Arguments, data: Input) -> ReconOptions:
     """Return how to reconstruct, as `arguments` and `data` say."""
+    from tomostream.engine.recon.options import ReconOptions
     from tomostream.engine.recon.slab import Method
-    from tomostream.engine.recon.tomogram import ReconOptions
 
     return ReconOptions(
         binning=binning(arguments),
@@ -364,7 +364,7 @@ def with_ctf(
         return solution, []
     from tomostream.engine.ctf.series import estimate
     from tomostream.engine.ctf.spectra import Optics
-    from tomostream.engine.recon.tomogram import LABEL
+    from tomostream.engine.recon.options import LABEL
 
     optics = Optics(arguments.number("-Kv"), arguments.number("-Cs"), arguments.number("-AmpContrast"))
     guess, width = arguments.numbers("-ExtPhase")[:2]

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from tomostream.engine.gold.erase import Erasure
     from tomostream.engine.output import Outputs
     from tomostream.engine.recon.contrast import Contrast
+    from tomostream.engine.recon.options import ReconOptions
     from tomostream.engine.recon.resolution import Resolution
     from tomostream.engine.recon.solution import Solution
-    from tomostream.engine.recon.tomogram import ReconOptions, Viewing
+    from tomostream.engine.recon.tomogram import Viewing
 
 MIN_TILTS_OF_WIENER = 2
 
@@ -174,7 +175,9 @@ def write_result(
         That the halves show; None without halves.
     """
     from tomostream.engine.recon.halves import subtract
-    from tomostream.engine.recon.tomogram import LABEL, reconstruct, write_aligned_stack
+    from tomostream.engine.recon.images import write_aligned_stack
+    from tomostream.engine.recon.options import LABEL
+    from tomostream.engine.recon.tomogram import reconstruct
 
     axis = solution.tilt_axis_deg
     halves = list(zip(data.halves, (names.even, names.odd), strict=False))

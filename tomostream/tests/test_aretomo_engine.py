@@ -27,9 +27,9 @@ from tomostream.engine.ctf import CtfSeries, CtfTilt
 from tomostream.engine.ctf.series import CtfResult
 from tomostream.engine.recon import halves
 from tomostream.engine.recon.aligned import Placement
+from tomostream.engine.recon.options import TiltUse
 from tomostream.engine.recon.solution import Solution
 from tomostream.engine.recon.stack import TiltStack, open_stack
-from tomostream.engine.recon.tomogram import TiltUse
 from tomostream.engine.steps import Input, in_range, result_bytes
 from tomostream.files.mrc_header import HEADER_BYTES, mrc_header
 from tomostream.programs.aln import (
@@ -623,7 +623,7 @@ class GivenAlignmentTest(InFolder):
 
     def test_many_images_are_kept_in_a_file_that_goes_again(self) -> None:
         inside = self.volume("a.mrc", "-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 2)
-        with mock.patch("tomostream.engine.recon.tomogram._IN_MEMORY", 0):
+        with mock.patch("tomostream.engine.recon.images._IN_MEMORY", 0):
             outside = self.volume("b.mrc", "-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 2)
         np.testing.assert_array_equal(inside, outside)
         self.assertEqual(len(self.left()), 6)

@@ -18,8 +18,8 @@ from tomostream.engine.ctf.series import _best_phase as best_phase
 from tomostream.engine.ctf.series import binned, binning, estimate
 from tomostream.engine.ctf.spectra import SECTORS, highest_signal, usable_range
 from tomostream.engine.recon.aligned import Placement
+from tomostream.engine.recon.options import TiltUse
 from tomostream.engine.recon.stack import TiltStack
-from tomostream.engine.recon.tomogram import TiltUse
 
 PIXEL, SIDE, AXIS = 2.7, 512, 84.0
 TILTS = np.arange(-60.0, 61.0, 10.0)

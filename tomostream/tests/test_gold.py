@@ -27,8 +27,8 @@ from tomostream.engine.gold.judge import Measured, common_size, like_gold, with_
 from tomostream.engine.gold.kernels import add_along, nearest
 from tomostream.engine.gold.points import Point, solved, solved_all
 from tomostream.engine.recon.aligned import LocalShifts, Placement
+from tomostream.engine.recon.options import TiltUse
 from tomostream.engine.recon.stack import TiltStack, open_stack
-from tomostream.engine.recon.tomogram import TiltUse
 from tomostream.files.mrc_header import mrc_header
 from tomostream.programs.aln import AlnFile, AlnRow, format_aln
 from tomostream.programs.quality import parse_quality

@@ -22,20 +22,14 @@ from tomostream.engine.fourier import low_columns
 from tomostream.engine.output import Outputs
 from tomostream.engine.recon import aligned
 from tomostream.engine.recon.aligned import Aligner, LocalShifts, Placement, aligned_size
+from tomostream.engine.recon.images import Intensity, contrast_scales, dose_weights, write_aligned_stack
+from tomostream.engine.recon.options import ReconOptions, TiltUse
 from tomostream.engine.recon.resolution import Resolution, resolution
 from tomostream.engine.recon.slab import Method, Slab, angular_steps, sirt_filter
 from tomostream.engine.recon.slab import _interpolation_gain as interpolation_gain
 from tomostream.engine.recon.solution import Solution, of_alignment, of_aln, with_local
 from tomostream.engine.recon.stack import TiltStack, hot_pixels, open_stack, without_spikes
-from tomostream.engine.recon.tomogram import (
-    ReconOptions,
-    TiltUse,
-    contrast_scales,
-    dose_weights,
-    reconstruct,
-    write_aligned_stack,
-)
-from tomostream.engine.recon.tomogram import _Intensity as Intensity
+from tomostream.engine.recon.tomogram import reconstruct
 from tomostream.files.errors import EngineError
 from tomostream.files.mrc import open_mrc
 from tomostream.programs.aln import AlnFile, AlnRow, LocalShift, format_aln

@@ -17,12 +17,12 @@ from tomostream.engine.recon import wiener as wieners
 from tomostream.engine.recon.aligned import Placement
 from tomostream.engine.recon.calibration import gains
 from tomostream.engine.recon.contrast import Contrast, Filtered, TiltContrast, contrast_of, flip_phases, pairs
+from tomostream.engine.recon.options import TiltUse
 from tomostream.engine.recon.slab import Method, Slab
 from tomostream.engine.recon.spectral_kernels import estimate, transferred
 from tomostream.engine.recon.spectrum import RINGS, Sample, Specimen, likely_slabs
 from tomostream.engine.recon.taming import tamed
 from tomostream.engine.recon.thickness import MIN_TILTS, Fitted, fitted
-from tomostream.engine.recon.tomogram import TiltUse
 from tomostream.engine.recon.wiener import FADE, Findings, Source, WienerSlab, chance_inside
 from tomostream.programs.ctf import CtfRow
 from tomostream.tests.known_specimen import Array, Case, Known, contrast_of_case, known, points_of, projected

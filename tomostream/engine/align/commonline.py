@@ -7,9 +7,10 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from tomostream.engine.align.geometry import Floats, Pose, frame_of, frame_shape, parallel, resample
+from tomostream.engine.align.geometry import Floats, Pose, frame_of, frame_shape, resample
 from tomostream.engine.align.preprocess import WorkStack
 from tomostream.engine.peaks import parabola_top
+from tomostream.engine.threads import parallel
 
 
 def common_line_score(

@@ -8,11 +8,8 @@ coefficients were made once (`preprocess`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
 import scipy.fft
@@ -22,8 +19,6 @@ from tomostream.engine.align.kernels import sample
 from tomostream.engine.fourier import soft_window
 
 Floats = NDArray[np.floating]
-A = TypeVar("A")
-B = TypeVar("B")
 
 TAPER = 0.12  # of the image's side, at each edge
 
@@ -79,23 +74,6 @@ class Pose:
     def tangents(self) -> Floats:
         """Return the tangents of the tilt angles, (n,)."""
         return np.tan(np.radians(self.tilts_deg))
-
-
-def parallel(work: Callable[[A], B], items: Sequence[A], threads: int) -> list[B]:
-    """Return `work` of every item, in the order of the items.
-
-    Parameters
-    ----------
-    work : callable
-        Of one item; it should release the interpreter lock, or threads gain nothing.
-    items : sequence
-    threads : int
-        At most this many at a time; with 1 no thread is made.
-    """
-    if threads <= 1 or len(items) <= 1:
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        return list(pool.map(work, items))
 
 
 def frame_shape(image_shape: tuple[int, int], axis_deg: float) -> tuple[int, int]:

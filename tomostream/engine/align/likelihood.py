@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.align.geometry import Floats, Pose, parallel
+from tomostream.engine.align.geometry import Floats, Pose
 from tomostream.engine.align.kernels import invert_all
 from tomostream.engine.align.spectra import LAST, RINGS_PER_CYCLE, Band, Complexes, phases
+from tomostream.engine.threads import parallel
 
 LOAD = 1e-3  # added to the diagonal, so that no pair of tilts is believed to be identical
 MAX_SHARE = 0.95  # no pair of tilts is free of noise: with more, few strong coefficients would outweigh all others

@@ -9,11 +9,12 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from tomostream.engine.align.geometry import Floats, Pose, fast_even, frame_of, parallel, taper
+from tomostream.engine.align.geometry import Floats, Pose, fast_even, frame_of, taper
 from tomostream.engine.align.kernels import sample
 from tomostream.engine.align.likelihood import down_weighted, fisher, gradient, model_of, signal_share
 from tomostream.engine.align.preprocess import WorkStack
 from tomostream.engine.align.spectra import RINGS_PER_CYCLE, Band, Cells, cells_of, raw_radius, whiten
+from tomostream.engine.threads import parallel
 
 MIN_PATCH = 96  # px of the working images: smaller ones hold too little of the specimen
 MAX_PATCHES = 8  # a side: the field is smooth

@@ -11,9 +11,10 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tomostream.engine.align.geometry import Floats, parallel
+from tomostream.engine.align.geometry import Floats
 from tomostream.engine.fourier import low_frequencies, low_rows
 from tomostream.engine.output import statistics
+from tomostream.engine.threads import parallel
 from tomostream.files.mrc import MAX_VALUE, UNUSABLE_VALUES, Sections
 
 CLIP_SIGMA = 4.5  # in 10^5 pixels of noise one is farther out

@@ -13,8 +13,9 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from tomostream.engine.align.geometry import Floats, Pose, fast_even, frame_of, frame_shape, parallel, resample, taper
+from tomostream.engine.align.geometry import Floats, Pose, fast_even, frame_of, frame_shape, resample, taper
 from tomostream.engine.align.preprocess import WorkStack
+from tomostream.engine.threads import parallel
 
 Complexes = NDArray[np.complex64]
 

@@ -16,8 +16,8 @@ from tomostream.engine.ctf.spectra import LAST, Floats, Optics, TiltSpectra, hig
 from tomostream.engine.peaks import vertex
 
 if TYPE_CHECKING:
+    from tomostream.engine.recon.options import TiltUse
     from tomostream.engine.recon.stack import TiltStack
-    from tomostream.engine.recon.tomogram import TiltUse
 
 
 # 1/A: two rings of a usual defocus need about this much

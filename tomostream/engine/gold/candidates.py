@@ -194,7 +194,7 @@ def candidates(images: WorkImages, radius_px: float, threads: int) -> list[Peaks
     list of Peaks
         One a tilt.
     """
-    from tomostream.engine.align.geometry import parallel
+    from tomostream.engine.threads import parallel
 
     work = Filter(images.shape, radius_px)
     return list(parallel(lambda tilt: work.peaks(images.data[tilt]), range(len(images.data)), threads))

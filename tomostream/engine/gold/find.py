@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.align.geometry import parallel
 from tomostream.engine.gold.candidates import candidates
 from tomostream.engine.gold.geometry import Geometry
 from tomostream.engine.gold.images import ACROSS, WorkImages, work_images
 from tomostream.engine.gold.judge import MIN_BEADS, Measured, common_size, like_gold, measured, reach_A, with_neighbours
 from tomostream.engine.gold.points import Search
 from tomostream.engine.gold.refine import refined
+from tomostream.engine.recon.options import silent
+from tomostream.engine.threads import parallel
 
 if TYPE_CHECKING:
+    from tomostream.engine.recon.options import TiltUse
     from tomostream.engine.recon.stack import TiltStack
-    from tomostream.engine.recon.tomogram import TiltUse
 
 Doubles = NDArray[np.float64]
 #: What is tried where the diameter is not given, A: beads of 5 to 20 nm are sold.
@@ -88,13 +89,9 @@ class Gold:
     measured: tuple[Measured, ...] = field(default=(), repr=False)
 
 
-def _silent(what: str, share: float) -> None:
-    """Report no progress."""
-
-
 def find_gold(
     stack: TiltStack, tilts: Sequence[TiltUse], pixel_A: float, diameter_A: float | None = None, threads: int = 1,
-    progress: Callable[[str, float], None] = _silent,
+    progress: Callable[[str, float], None] = silent,
 ) -> Gold:
     """Return the gold beads of an aligned series.
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from tomostream.engine.recon.tomogram import TiltUse
+    from tomostream.engine.recon.options import TiltUse
 
 Doubles = NDArray[np.float64]
 

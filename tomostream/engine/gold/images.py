@@ -93,9 +93,9 @@ def work_images(stack: TiltStack, geometry: Geometry, pixel_A: float, target_A: 
     WorkImages
         Reduced images, or raw ones where these are coarser.
     """
-    from tomostream.engine.align.geometry import parallel
     from tomostream.engine.align.preprocess import fourier_crop, reduced_shape
     from tomostream.engine.recon.stack import without_spikes
+    from tomostream.engine.threads import parallel
 
     shape, _ = reduced_shape(stack.shape, pixel_A, target_A)
     ny, nx = stack.shape

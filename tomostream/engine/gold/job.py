@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from tomostream.engine.inputs import Input
     from tomostream.engine.output import Outputs
     from tomostream.engine.progress import Log
+    from tomostream.engine.recon.options import ReconOptions
     from tomostream.engine.recon.solution import Solution
     from tomostream.engine.recon.stack import TiltStack
-    from tomostream.engine.recon.tomogram import ReconOptions
     from tomostream.programs.aretomo import OutputFiles
 
 #: Words of the command line.
@@ -183,7 +183,7 @@ def _write_found(
 
 def _write_stacks(data: Input, names: OutputFiles, outputs: Outputs, log: Log) -> None:
     """Write the stacks without gold as they came, for another program: the whole and, where they are given, the halves."""
-    from tomostream.engine.recon.tomogram import LABEL
+    from tomostream.engine.recon.options import LABEL
 
     stem, end = os.path.splitext(names.erased)
     for stack, path in zip((data.stack, *data.halves), (names.erased, f"{stem}_even{end}", f"{stem}_odd{end}"), strict=False):

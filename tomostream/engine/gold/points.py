@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.align.geometry import parallel
 from tomostream.engine.gold.candidates import MIN_SCORE, largest_around
+from tomostream.engine.threads import parallel
 
 if TYPE_CHECKING:
     from tomostream.engine.gold.candidates import Peaks

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tomostream.engine.ctf.spectra import Optics
 
 if TYPE_CHECKING:
-    from tomostream.engine.recon.tomogram import TiltUse
+    from tomostream.engine.recon.options import TiltUse
     from tomostream.programs.ctf import CtfRow
 
 Floats = NDArray[np.float32]

@@ -11,7 +11,8 @@ import numpy as np
 
 from tomostream.engine.output import Outputs
 from tomostream.engine.recon.aligned import aligned_size
-from tomostream.engine.recon.tomogram import LABEL, ReconOptions, write_aligned_stack
+from tomostream.engine.recon.images import write_aligned_stack
+from tomostream.engine.recon.options import LABEL, ReconOptions
 from tomostream.programs import aretomo as files
 from tomostream.programs.aln import IDENTITY_XF, format_xf, xf_of_row
 from tomostream.programs.ctf import CtfRow, format_imod_defocus

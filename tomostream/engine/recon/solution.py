@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tomostream.engine.recon.aligned import LocalShifts, Placement
-from tomostream.engine.recon.tomogram import TiltUse
+from tomostream.engine.recon.options import TiltUse
 from tomostream.files.errors import EngineError, sentence_of
 from tomostream.programs.aln import (
     AlnError,

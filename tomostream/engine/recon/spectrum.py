@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.align.geometry import parallel
+from tomostream.engine.threads import parallel
 
 Doubles = NDArray[np.float64]
 Complexes = NDArray[np.complex64]

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tomostream.engine.align.geometry import Pose, parallel
+from tomostream.engine.align.geometry import Pose
 from tomostream.engine.align.likelihood import down_weighted, log_likelihood_ratio, model_of, signal_share, weighted
 from tomostream.engine.align.pipeline import Bench
 from tomostream.engine.align.preprocess import WorkStack
 from tomostream.engine.align.spectra import Band
 from tomostream.engine.peaks import parabola_top
 from tomostream.engine.recon.taming import tamed
+from tomostream.engine.threads import parallel
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
