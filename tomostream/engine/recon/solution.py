@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tomostream.engine.align.local import LocalMotion
     from tomostream.engine.recon.stack import TiltStack
 
+Content = TypeVar("Content")
 MIN_STRETCH, MAX_STRETCH = 0.001, 0.01
 """Stretches in a transform of IMOD, as shares: 2 px at the edge of a large image are said, 20 px refused."""
 
@@ -102,11 +103,16 @@ def read_aln(path: str) -> AlnFile:
     EngineError
         Where it is missing or makes no sense.
     """
+    return _parsed(path, "-AlnFile", parse_aln)
+
+
+def _parsed(path: str, option: str, parse: Callable[[str, str], Content]) -> Content:
+    """Return what `parse` makes of a text file and its name; an error names the file, and the `option` that gave it."""
     try:
         with open(path, encoding="utf-8-sig", errors="replace") as handle:
-            return parse_aln(handle.read(), path)
+            return parse(handle.read(), path)
     except OSError as error:
-        raise EngineError(f"{sentence_of(error, path)}; check -AlnFile") from None
+        raise EngineError(f"{sentence_of(error, path)}; check {option}") from None
     except AlnError as error:
         raise EngineError(str(error)) from None
 
@@ -133,13 +139,7 @@ def read_angles(path: str, sections: int) -> tuple[tuple[AngleRow, ...], SecondC
     EngineError
         Where it is missing, malformed, or has another number of rows than `sections`.
     """
-    try:
-        with open(path, encoding="utf-8-sig", errors="replace") as handle:
-            rows, meaning = parse_angle_file(handle.read(), path)
-    except OSError as error:
-        raise EngineError(f"{sentence_of(error, path)}; check -AngFile") from None
-    except AlnError as error:
-        raise EngineError(str(error)) from None
+    rows, meaning = _parsed(path, "-AngFile", parse_angle_file)
     if len(rows) != sections:
         raise EngineError(f"{path} has {len(rows)} tilt angles, but the stack has {sections} sections: they must match")
     return rows, meaning
@@ -214,13 +214,7 @@ def of_xf(path: str, angles: Sequence[float], say: Callable[[str], None]) -> Sol
     EngineError
         Where it is missing or malformed, has another number of lines, or stretches images.
     """
-    try:
-        with open(path, encoding="utf-8-sig", errors="replace") as handle:
-            transforms = parse_xf(handle.read(), path)
-    except OSError as error:
-        raise EngineError(f"{sentence_of(error, path)}; check -AlnFile") from None
-    except AlnError as error:
-        raise EngineError(str(error)) from None
+    transforms = _parsed(path, "-AlnFile", parse_xf)
     if len(transforms) != len(angles):
         raise EngineError(f"{path} has {len(transforms)} transforms, but the stack has {len(angles)} sections: they must match")
     stretch, line = max((stretch_of(xf), number) for number, xf in enumerate(transforms, start=1))
