@@ -20,7 +20,7 @@ from tomostream.streaming.work import BadInput
 
 LABEL = "tomostream tilt series"
 #: Pixels copied at a time, few enough for the processor's cache; and images copied at the same time.
-PIECE, AT_ONCE = 1 << 21, 2
+PIECE, AT_ONCE = 1 << 19, 2
 
 
 def stack_images(paths: Sequence[str], target: str, pixel_size: float) -> tuple[int, int]:
