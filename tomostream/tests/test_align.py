@@ -15,7 +15,7 @@ from unittest import mock
 
 import numpy as np
 
-from tomostream.engine.align import Alignment, AlignmentError, AlignOptions, Start, align_series, coarse
+from tomostream.engine.align import Alignment, AlignmentError, AlignOptions, Start, align_series, coarse, fine
 from tomostream.engine.align.answer import recentred
 from tomostream.engine.align.answer import residuals as left_out_residuals
 from tomostream.engine.align.chain import chain_deviations, step_deviations
@@ -415,9 +415,9 @@ class TestGeometries(unittest.TestCase):
     def test_pixels_of_the_input_count_where_images_are_binned_inside(self) -> None:
         truth = simulate(regular(), axis=20.0)
         larger = truth.stack.repeat(2, axis=1).repeat(2, axis=2)
-        fine = dataclasses.replace(truth, stack=larger, shifts=truth.shifts * 2)
-        answer = align_series(fine.stack, fine.angles, options(21.0, pixel_size_A=PIXEL_A / 2))
-        self.assertLess(rms(residuals(fine, answer)), 0.8)
+        larger_series = dataclasses.replace(truth, stack=larger, shifts=truth.shifts * 2)
+        answer = align_series(larger_series.stack, larger_series.angles, options(21.0, pixel_size_A=PIXEL_A / 2))
+        self.assertLess(rms(residuals(larger_series, answer)), 0.8)
 
 
 class TestBadTilts(unittest.TestCase):
@@ -521,7 +521,7 @@ class TestBadTilts(unittest.TestCase):
         said: list[str] = []
         right = Pose(truth.angles, truth.axis, truth.shifts / images.scale, 1200.0 / images.pixel_A)
         pose, _ = return_strays(bench, dataclasses.replace(right, shifts=away / images.scale), truth.angles, said.append)
-        self.assertEqual(said, [f"tilts at {truth.angles[2]:.0f} deg fit better elsewhere and were moved there"])
+        self.assertEqual(said, [f"the tilt at {truth.angles[2]:.0f} deg fits better elsewhere and was moved there"])
         self.assertLess(np.abs(pose.shifts * images.scale - truth.shifts).max(), 1.0)
         self.assertIs(return_strays(bench, right, truth.angles, said.append)[0], right)
 
@@ -627,6 +627,16 @@ class TestBadTilts(unittest.TestCase):
                 coarse.rescued(state, said.append)
         self.assertEqual(said, ["sections 1, 4 had slipped and were moved back",
                                 "section 5 matches the others after all and is used again"])
+
+    def test_one_tilt_that_stays_at_a_wrong_place_or_several_are_named(self) -> None:
+        bench = Bench(work_stack(self.stack[:3], PIXEL_A, 4 * PIXEL_A, 1), np.arange(3), 1)
+        here, away = Match((0.0, 0.0), 12.0, 12.0), Match((9.0, 0.0), 12.0, 11.0)
+        angles = np.array([-51.0, 0.0, 48.0])
+        self.assertEqual(fine.still_away(bench, angles, [here, here, here]), [])
+        self.assertEqual(fine.still_away(bench, angles, [away, here, here]),
+                         ["the tilt at -51 degrees fits better elsewhere than where it is"])
+        self.assertEqual(fine.still_away(bench, angles, [away, here, away]),
+                         ["the tilts at -51, 48 degrees fit better elsewhere than where they are"])
 
     def test_ends_of_thick_specimens_are_not_faint(self) -> None:
         heights = [24.4, 10.1, 25.0, 23.0, 11.3, 8.0]

@@ -146,7 +146,7 @@ def place(state: Progress, options: AlignOptions, say: Say) -> Progress:
         given = pose.axis_deg
         pose = _by_common_lines(bench, pose, 8.0, 2.0)
         if abs(pose.axis_deg - given) > FAR_AXIS_DEG and not options.full_axis_search:
-            say(f"the tilt axis given, {given:.1f} deg, does not fit: all directions are searched")
+            say(f"the tilt axis given, {given:.1f} deg, does not match the images: all directions are searched")
             found = _search_axis(state, far)
             pose = state.pose.turned(given + (found - given + 90.0) % 180.0 - 90.0)  # the same hand as the one given
             pose, _ = match_outward(bench, pose, COARSE_TOP, REACH * far, False, True)
@@ -333,7 +333,7 @@ def repaired(state: Progress, say: Say) -> Progress:
         state = replace(state, pose=found.pose).excluding(found.misfits)
         if not found.slipped:
             break
-        say(f"{_sections(found.slipped)} had slipped and {_plural(found.slipped, 'was', 'were')} moved back")
+        say(f"{_sections(found.slipped)} had slipped and {plural(found.slipped, 'was', 'were')} moved back")
         pose, _ = maximise(state.bench, state.pose, FIRST_TOPS[1], 2)
         state = replace(state, pose=pose)
     return state
@@ -359,7 +359,7 @@ def rescued(state: Progress, say: Say) -> Progress:
     pose, fitting = rescue(state.bench, state.pose, candidates, COARSE_TOP, REACH * far)
     if not fitting:
         return state
-    match, are = _plural(fitting, "matches", "match"), _plural(fitting, "is", "are")
+    match, are = plural(fitting, "matches", "match"), plural(fitting, "is", "are")
     say(f"{_sections(fitting)} {match} the others after all and {are} used again")
     state = state.readmitting(fitting, pose)
     pose, _ = maximise(state.bench, state.pose, FIRST_TOPS[1], 2)
@@ -373,9 +373,15 @@ def _side_A(bench: Bench) -> float:
 
 def _sections(numbers: Sequence[int]) -> str:
     """Return sections, which are counted from 0, as people count them."""
-    return f"{_plural(numbers, 'section', 'sections')} {', '.join(str(number + 1) for number in numbers)}"
+    return f"{plural(numbers, 'section', 'sections')} {', '.join(str(number + 1) for number in numbers)}"
 
 
-def _plural(items: Sequence[int], one: str, more: str) -> str:
-    """Return the word for one item or for more."""
+def plural(items: Sequence[int], one: str, more: str) -> str:
+    """Return the word for one of some items, or for more of them.
+
+    Examples
+    --------
+    >>> plural([7], "is", "are"), plural([7, 8], "is", "are")
+    ('is', 'are')
+    """
     return one if len(items) == 1 else more

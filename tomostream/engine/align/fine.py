@@ -10,7 +10,7 @@ import numpy as np
 
 from tomostream.engine.align.answer import answer_of, residuals
 from tomostream.engine.align.chain import chain_deviations, step_deviations
-from tomostream.engine.align.coarse import COARSE_TOP, SEARCHES, Progress
+from tomostream.engine.align.coarse import COARSE_TOP, SEARCHES, Progress, plural
 from tomostream.engine.align.geometry import Floats, Pose
 from tomostream.engine.align.likelihood import model_of, signal_share
 from tomostream.engine.align.model import Alignment
@@ -70,7 +70,7 @@ def finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignment
     sigma = _deviations(bench, pose, field, wedge)
     sigma_A = np.hypot(*sigma.T) * bench.images.pixel_A
     heights = np.array([match.height_here for match in matches])
-    checks = Checks(heights, split_difference_A(bench, pose, FINE_TOP), (*field.misfits(), *_still_away(bench, angles, matches)),
+    checks = Checks(heights, split_difference_A(bench, pose, FINE_TOP), (*field.misfits(), *still_away(bench, angles, matches)),
                     float(np.sqrt(np.mean(sigma_A**2))), loosely_placed(sigma_A, angles[bench.members]),
                     float(np.mean(sigma_A > UNCERTAIN_A)))
     span = float(np.ptp(angles[bench.members]))
@@ -117,7 +117,8 @@ def return_strays(bench: Bench, pose: Pose, angles: Floats, say: Say) -> tuple[P
         away = elsewhere(matches, bench.images.pixel_A)
         if not away:
             break
-        say(f"tilts at {_angles(bench, angles, away)} deg fit better elsewhere and were moved there")
+        fit, were = plural(away, "fits", "fit"), plural(away, "was", "were")
+        say(f"{_tilts(bench, angles, away, 'deg')} {fit} better elsewhere and {were} moved there")
         moves = np.zeros((len(bench.members), 2))
         moves[away] = [matches[tilt].move for tilt in away]
         pose = pose.moved(spread(moves, bench.members, len(angles)))
@@ -152,18 +153,33 @@ def leave_out_faint(state: Progress, angles: Floats, matches: list[Match], say: 
             for tilt in weak})
         if left is state:
             break
-        say(f"tilts at {_angles(state.bench, angles, weak)} deg hardly match the others and are left out")
+        match, are = plural(weak, "matches", "match"), plural(weak, "is", "are")
+        say(f"{_tilts(state.bench, angles, weak, 'deg')} hardly {match} the others and {are} left out")
         pose, _ = maximise(left.bench, left.pose, FINE_TOP, 2)
         state, matches = replace(left, pose=pose), all_left_out(left.bench, pose, FINE_TOP, LEFT_OUT_A)
     return state, matches
 
 
-def _still_away(bench: Bench, angles: Floats, matches: Sequence[Match]) -> list[str]:
-    """Return, in words, which tilts match better elsewhere and could not be brought to rest there; [] where there are none."""
+def still_away(bench: Bench, angles: Floats, matches: Sequence[Match]) -> list[str]:
+    """Return, in words, which tilts match better elsewhere and could not be brought to rest there; [] where there are none.
+
+    Parameters
+    ----------
+    bench : Bench
+        The used tilts.
+    angles : ndarray, shape (n,)
+        Nominal tilt angles, degrees.
+    matches : sequence of Match
+        Of `robust.all_left_out`, one a used tilt.
+    """
     away = elsewhere(matches, bench.images.pixel_A)
-    return [f"tilts at {_angles(bench, angles, away)} degrees fit better elsewhere than where they are"] if away else []
+    if not away:
+        return []
+    fit, they = plural(away, "fits", "fit"), plural(away, "it is", "they are")
+    return [f"{_tilts(bench, angles, away, 'degrees')} {fit} better elsewhere than where {they}"]
 
 
-def _angles(bench: Bench, angles: Floats, positions: Sequence[int]) -> str:
-    """Return nominal angles of members of the bench, for people."""
-    return ", ".join(f"{angles[bench.members[position]]:.0f}" for position in positions)
+def _tilts(bench: Bench, angles: Floats, positions: Sequence[int], unit: str) -> str:
+    """Return members of the bench by their nominal angles, for people."""
+    named = ", ".join(f"{angles[bench.members[position]]:.0f}" for position in positions)
+    return f"the {plural(positions, 'tilt', 'tilts')} at {named} {unit}"
