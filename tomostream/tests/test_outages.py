@@ -16,6 +16,7 @@ import unittest
 from unittest import mock
 
 from pwem.objects import SetOfMovies
+from pyworkflow.protocol.protocol import FunctionStep
 
 from tomostream.files import locks, writing
 from tomostream.streaming import protocol, sets, steps, watch
@@ -322,6 +323,27 @@ class TestADamagedListOfSteps(InAFolder):
     def test_one_that_is_well_stays(self):
         sqlite3.connect(self.path("steps.sqlite")).close()
         self.open().warning.assert_not_called()
+
+
+class TestTheStepsOfAKilledProcess(InAFolder):
+    def log(self) -> steps.StepLog:
+        made = steps.StepLog(self.path("steps.sqlite"), mock.Mock(), 1.0)
+        self.addCleanup(made._steps.close)
+        return made
+
+    def test_that_were_running_are_shown_as_aborted_and_those_of_the_next_process_come_after_them(self):
+        made = []
+        for number, end in ((1, "setFinished"), (2, None)):
+            step = FunctionStep(None, "work")
+            step.setObjId(number)
+            step.setRunning()
+            if end:
+                getattr(step, end)()
+            made.append(step)
+        self.log().store(made)
+        after = self.log()
+        self.assertEqual(after.before, 2)
+        self.assertEqual([step.getStatus() for step in after._steps.iterItems()], ["finished", "aborted"])
 
 
 if __name__ == "__main__":
