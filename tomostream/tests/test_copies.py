@@ -9,7 +9,7 @@ import unittest
 from dataclasses import replace
 from itertools import permutations
 
-from tomostream.acquisition.copies import original_name
+from tomostream.acquisition.copies import names_itself, original_name, without_backup
 from tomostream.acquisition.events import GiveUp, MdocRead, MicrographReady
 from tomostream.acquisition.facts import MdocFacts, Tilt
 from tomostream.acquisition.mdoc import read_mdoc
@@ -53,6 +53,12 @@ class TestNamesOfCopies(unittest.TestCase):
         for name in COPIES:
             facts = read(name)
             self.assertEqual((facts.series_name, facts.copy), ("TS_01", True), name)
+            self.assertFalse(names_itself(facts), name)
+        self.assertTrue(names_itself(read("TS_01.mrc.mdoc")))
+
+    def test_a_backup_of_a_backup_is_one(self) -> None:
+        self.assertEqual([without_backup(f"/data/{name}") for name in ("TS_01.mrc.mdoc.bak~", "TS_01.mrc.mdoc.old.~2~", "~")],
+                         ["TS_01.mrc.mdoc", "TS_01.mrc.mdoc", "~"])
 
 
 class TestCopiesInASession(unittest.TestCase):

@@ -11,7 +11,7 @@ import random
 import tempfile
 import unittest
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,7 +25,8 @@ from tomostream.acquisition.frames import group_frames
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import MovieCheck
 from tomostream.acquisition.pixels import movie_pixel_size, pixel_size_doubt
-from tomostream.acquisition.times import parse_dates
+from tomostream.acquisition.tiltaxis import _apart
+from tomostream.acquisition.times import parse_dates, with_clock_put_back
 from tomostream.cli import main as command
 
 DATA = Path(__file__).parent / "data" / "mdoc"
@@ -422,6 +423,13 @@ class TestALastLineWithoutAnEnd(unittest.TestCase):
             self.assertEqual(len(examine([path])[0].tilts), 4)
 
 
+class TestAnAxis(unittest.TestCase):
+    def test_is_the_same_after_half_a_turn(self):
+        for one, other, apart in ((179.9, -0.1, 0.0), (-95.0, 85.2, 0.2), (1.0, 178.0, 3.0), (0.0, 90.0, 90.0)):
+            self.assertAlmostEqual(_apart(one, other), apart)
+            self.assertAlmostEqual(_apart(other, one), apart)
+
+
 class TestDates(unittest.TestCase):
     def test_one_file_uses_one_order_of_day_and_year(self):
         self.assertEqual(parse_dates(["20-Mar-09  23:59:10", "20-Mar-10  00:01:10"], year_first=False)[1],
@@ -429,6 +437,19 @@ class TestDates(unittest.TestCase):
         self.assertEqual(parse_dates(["09-Mar-20 23:59:10", "10-Mar-20 00:01:10"], year_first=True)[1],
                          datetime(2020, 3, 10, 0, 1, 10))
         self.assertEqual(parse_dates(["31-Mar-22 23:59:10"], year_first=False), (datetime(2022, 3, 31, 23, 59, 10),))
+
+    def put_back(self, hour: int, minutes: int) -> bool:
+        """Whether the fifth of six tilts, so many minutes apart, is taken for later than its time an hour before it says."""
+        true = [datetime(2026, 10, 25, hour) + timedelta(minutes=minutes * number) for number in range(6)]
+        read = with_clock_put_back([*true[:4], *(time - timedelta(hours=1) for time in true[4:])])
+        self.assertEqual(list(read[:4]), true[:4])
+        return list(read) == true
+
+    def test_a_clock_is_put_back_at_night_alone(self):
+        self.assertEqual([self.put_back(hour, 3) for hour in (1, 2, 12, 20)], [True, True, False, False])
+
+    def test_a_clock_is_known_to_be_put_back_by_tilts_that_take_as_long_as_before(self):
+        self.assertTrue(self.put_back(0, 18))        # longer than a tilt usually takes, but so did those before it
 
     def test_four_digits_say_which_is_the_year(self):
         for text in ("07-Jan-2026  18:19:19", "2026-Jan-07  18:19:19", "7-JAN-2026 18:19:19"):
