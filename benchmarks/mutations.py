@@ -474,7 +474,6 @@ MUTATIONS = [
         ("        return origin is None or urlsplit", "        return True or urlsplit"),
         ("            return urlsplit(f\"//{self.headers.get('Host', '')}\").hostname in LOCAL_NAMES", "            return True"),
         ("part.startswith(\".\") or \"\\\\\" in part", "\"\\\\\" in part"),
-        ("return (None, \"\") if os.path.isabs(name) else (", "return (None, \"\") if False else ("),
         ("root, path = os.path.realpath(folder), os.path.realpath(", "root, path = os.path.realpath(folder), os.path.abspath("),
         (" or int(length) > MAX_BODY:", ":"),
         ("path if path.startswith(\"/\") and not path.startswith(\"//\") else \"/\"", "path")),

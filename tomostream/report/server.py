@@ -192,8 +192,8 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         listed = listed_files(os.path.join(self.server.session.out, "series", parts[0]))
         if int(parts[1]) >= len(listed):
             return None, ""
-        name = listed[int(parts[1])]
-        return (None, "") if os.path.isabs(name) else (inside(self.server.session.project, name), os.path.basename(name))
+        name = listed[int(parts[1])]        # one elsewhere is absolute, and not inside
+        return inside(self.server.session.project, name), os.path.basename(name)
 
     # ------------------------------------------------------------------ answers
     def _send(self, path: str, name: str, body: bool) -> None:

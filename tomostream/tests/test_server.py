@@ -25,7 +25,7 @@ from tomostream.files import locks
 from tomostream.journal import entries, runs, stopping
 from tomostream.journal.layout import starting_file, stop_file
 from tomostream.journal.status import COMPOSE
-from tomostream.report import acknowledged, handover, marks
+from tomostream.report import acknowledged, handover, marks, server
 from tomostream.report.actions import REQUESTS, Session
 from tomostream.report.announce import read_alarms
 from tomostream.report.server import COOKIE, HEADER, MAX_BODY, PageServer, inside
@@ -126,6 +126,20 @@ class TestWhatIsRead(Served):
             status, _, body = self.ask(path)
             self.assertIn(status, (400, 404), path)
             self.assertNotIn(b"root:", body)
+
+    def test_hidden_files_of_the_page_are_not_served(self):
+        os.makedirs(self.path(".preview"))
+        for name in (".key", os.path.join(".preview", "x")):
+            with open(self.path(name), "w") as file:
+                file.write("for the writer of the page alone")
+            self.assertEqual(self.ask(f"/{name}")[0], 404)
+
+    def test_a_listed_file_that_is_not_in_the_project_is_not_downloaded(self):
+        elsewhere = os.path.join(self.folder, "elsewhere.mdoc")
+        with open(elsewhere, "w") as file:
+            file.write("at the microscope")
+        with unittest.mock.patch.object(server, "listed_files", return_value=[elsewhere]):
+            self.assertEqual(self.ask("/download/TS_01/0")[0], 404)
 
     def test_a_link_that_leads_out_of_the_page_is_no_file_of_it(self):
         os.symlink("/etc", self.path("out"))
