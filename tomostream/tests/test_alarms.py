@@ -24,11 +24,12 @@ from hypothesis import strategies as st
 from tomostream.journal.runs import Process
 from tomostream.journal.space import Room
 from tomostream.journal.status import ProjectStatus
+from tomostream.programs.ctf import CtfRow
 from tomostream.programs.quality import Trust
 from tomostream.report import acknowledged, attention, notify
 from tomostream.report.alarms import KINDS, Alarm, Alarms, Change, Event, SessionFacts
 from tomostream.report.announce import ALARMS, read_alarms
-from tomostream.report.facts import SeriesFacts, TiltFacts
+from tomostream.report.facts import SeriesFacts, TiltFacts, _ctf_of
 from tomostream.report.judging import Thresholds, counts_of_expected, judge_series
 from tomostream.report.notify import Destinations, Notifier, as_mail, message_of, utc
 from tomostream.tests.support import wait_for
@@ -101,6 +102,23 @@ class TestWhatIsWrongWithASeries(unittest.TestCase):
         self.assertEqual(self.found(done("a", tilts_used=30, tilts_expected=41)), {"tilts-lost"})
         self.assertEqual(self.found(done("a", tilts_used=38, tilts_expected=41)), set())
         self.assertEqual(self.found(done("a", tilts_used=17, tilts_expected=20)), set())       # 85 % are enough
+
+    def test_the_defocus_of_a_series_is_that_of_tilts_up_to_45_degrees(self):
+        tilts = tuple(TiltFacts(f"m{angle}", angle, defocus_um=9.0 if abs(angle) > 45 else 3.0)
+                      for angle in (-60.0, -51.0, -45.0, 0.0, 48.0, 57.0))
+        self.assertEqual(done("a", tilts=tilts).median_defocus_um, 3.0)
+        self.assertIsNone(done("a", tilts=tilts[:2]).median_defocus_um)
+
+    def test_the_tilt_nearest_to_0_degrees_and_the_dose_of_a_series_are_those_of_its_tilts(self):
+        tilts = tuple(TiltFacts(f"m{angle}", angle, used=angle != 0.0, prior_dose_e_A2=prior, dose_e_A2=3.0)
+                      for angle, prior in ((0.0, 0.0), (3.0, 3.0), (-6.0, 6.0)))
+        facts = done("a", tilts=tilts)
+        self.assertEqual((facts.least_tilt, facts.dose_e_A2), (tilts[1], 9.0))
+
+    def test_astigmatism_is_the_difference_of_both_defoci_and_a_fit_of_nothing_is_no_defocus(self):
+        row = CtfRow(1, 42_000.0, 38_000.0, 10.0, 0.0, 0.5, None)
+        self.assertEqual(_ctf_of(row), {"defocus_um": 4.0, "astigmatism_um": 0.4, "ctf_resolution_A": None})
+        self.assertEqual(_ctf_of(replace(row, defocus_max_A=0.0, defocus_min_A=0.0)), {})
 
     def test_an_axis_of_zero_degrees_is_a_value_and_axes_wrap_at_180(self):
         self.assertEqual(self.found(done("a", tilt_axis_deg=0.0), median_axis_deg=3.0), {"axis"})

@@ -170,6 +170,8 @@ class TestWhatIsRead(Served):
         status, headers, _ = self.ask(f"/?key={key}", server=server)
         self.assertEqual((status, headers["Location"]), (302, "/"))
         self.assertIn("HttpOnly; SameSite=Strict", headers["Set-Cookie"])
+        elsewhere = self.ask(f"////evil.example/?key={key}", server=server)[1]["Location"]
+        self.assertRegex(elsewhere, "^/(?!/)")              # "//evil.example/" would be another site
         cookie = {"Cookie": headers["Set-Cookie"].split(";")[0]}
         self.assertEqual(self.ask("/series/TS_01/data.js", headers=cookie, server=server)[0], 200)
         self.assertEqual(self.ask("/", headers={"Cookie": f"{COOKIE}=wrong"}, server=server)[0], 403)
