@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import unittest
+from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -12,6 +15,7 @@ from PIL import Image
 from tomostream.engine.ctf.spectra import Optics
 from tomostream.journal import entries
 from tomostream.journal.status import MOTIONCOR
+from tomostream.report import latest
 from tomostream.report.latest import MAX_TILE, fit_of, power_spectrum
 from tomostream.tests.made_project import write_mrc
 from tomostream.tests.test_report import WithProject
@@ -34,6 +38,13 @@ class TestPowerSpectrum(unittest.TestCase):
             radius = np.round(np.hypot(y - tile // 2, x - tile // 2)).astype(int)
             mean = np.bincount(radius.ravel(), spectrum.ravel())[:tile // 2] / np.bincount(radius.ravel())[:tile // 2]
             self.assertAlmostEqual(np.argmax(mean[tile // 16:]) + tile // 16, 0.25 * tile, delta=0.02 * tile)
+
+    def test_the_decay_of_the_power_with_frequency_is_taken_out(self):
+        k = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None])
+        noise = np.random.default_rng(2).normal(size=(256, 256))
+        spectrum = power_spectrum(np.fft.ifft2(np.fft.fft2(noise) * np.exp(-8 * k)).real.astype(np.float32))
+        low, high = spectrum[128, 128 + 25:128 + 51], spectrum[128, 128 + 89:128 + 115]
+        self.assertAlmostEqual(low.mean(), high.mean(), delta=1.0)      # the logarithm of the power falls by 4
 
     def test_an_image_of_nothing_or_of_no_numbers_has_none(self):
         for image in (np.zeros((600, 600), np.float32), np.full((600, 600), np.nan, np.float32), np.ones((64, 900), np.float32)):
@@ -78,6 +89,21 @@ class TestTheFitOfATilt(unittest.TestCase):
                 (noise, OPTICS, 3.0, "noise alone"), (np.zeros((256, 256), np.float32), OPTICS, 3.0, "nothing to fit"),
                 (noise, OPTICS, 0.0, "nothing to fit")):
             self.assertIn(words, fit_of(image, optics, pixel)["ctf_note"])
+
+
+class TestHowOftenATiltIsPainted(unittest.TestCase):
+    def test_the_next_picture_is_begun_when_the_last_one_is_old_enough(self):
+        with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as thread, \
+                mock.patch.object(latest, "paint_tilt", side_effect=lambda tilt, *_: {"time": tilt.time}) as paint:
+            with open(os.path.join(folder, "a.mrc"), "wb"):
+                pass
+            painter = latest.TiltPainter(folder, folder, thread, self.fail)
+            for number, now in enumerate((100.0, 100.0 + latest.EVERY - 1.0, 100.0 + latest.EVERY)):
+                tilt = latest.LatestTilt("a.tif", "a.mrc", float(number))
+                painter.follow(tilt, now, idle=True)
+                painter.wait(60)
+                painter.follow(tilt, now, idle=True)
+            self.assertEqual([call.args[0].time for call in paint.call_args_list], [0.0, 2.0])
 
 
 class TestOnThePage(WithProject):
