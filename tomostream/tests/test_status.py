@@ -73,7 +73,7 @@ class WithRuns(unittest.TestCase):
 
     def all_finished(self) -> None:
         for name in CLASSES:
-            self.run_db(name, status="finished", endTime="2026-11-29 04:05:06.5")
+            self.run_db(name, status="finished", endTime="2026-11-29 04:05:06.500000")
 
     def here(self, name: str) -> None:
         """The run of a protocol goes on in a process of this machine."""
@@ -99,7 +99,7 @@ class WithRuns(unittest.TestCase):
 
 class TestTheStatesOfProtocols(WithRuns):
     def test_are_all_reported_with_since_when_and_what_to_do(self):
-        self.run_db(IMPORT, status="finished", endTime="2026-11-29 04:05:06.5")
+        self.run_db(IMPORT, status="finished", endTime="2026-11-29 04:05:06.500000")
         self.here(MOTIONCOR)
         self.run_db(COMPOSE, status="running", _pid="999999999", hostFullName=os.uname().nodename)
         code, told = self.status()
