@@ -8,13 +8,15 @@ import os
 import re
 import shlex
 import shutil
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from tomostream.cli.errors import UserError
 from tomostream.cli.home import project_path
@@ -255,9 +257,40 @@ def launch(chain: Chain, name: str) -> bool:
         return False
     with detached_children():
         chain.project.launchProtocol(chain.protocols[name], wait=False)
+    check_database(chain, name)
     if stopping.is_asked(chain.path, name):
         runs.ask_to_stop(chain.folder(name), "tomostream stop")
     return True
+
+
+def check_database(chain: Chain, name: str) -> None:
+    """See to it that a protocol that was just launched finds itself in its own database."""
+    databases = [os.path.join(chain.path, each.getDbPath()) for each in (chain.project, chain.protocols[name])]
+    copy_again_if_torn(databases[0], databases[1], chain.protocols[name].getObjId())
+
+
+def copy_again_if_torn(project_db: str, run_db: str, protocol_id: int) -> bool:
+    """Replace the copy of the project's database that a run was given, if it lacks the run; tell whether it did.
+
+    pyworkflow copies the file, and while another process writes to it, the copy may be of two states: the run then ends at once
+    with "Invalid protocol id". It reads its copy after some tenths of a second, which importing Scipion takes.
+    """
+    if has_protocol(run_db, protocol_id):
+        return False
+    part = f"{run_db}.part"
+    with closing(sqlite3.connect(project_db)) as source, closing(sqlite3.connect(part)) as target:
+        source.backup(target)
+    os.replace(part, run_db)
+    return True
+
+
+def has_protocol(database: str, protocol_id: int) -> bool:
+    """Tell whether a database of Scipion can be read and holds a protocol."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(database)}?mode=ro", uri=True)) as connection:
+            return connection.execute("SELECT 1 FROM Objects WHERE id=?", (protocol_id,)).fetchone() is not None
+    except sqlite3.DatabaseError as error:
+        return "locked" in str(error)           # the run has it open, and could read it
 
 
 def stopped_while_starting(chain: Chain, names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import sqlite3
 import tempfile
 import time
 import unittest
@@ -21,6 +22,38 @@ from tomostream.files import locks
 from tomostream.journal import entries, ledger
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, ProjectStatus
 from tomostream.tests.made_project import MadeProject
+
+
+class TestTheDatabaseOfARun(unittest.TestCase):
+    """pyworkflow copies that of the project as a file, which another process may be writing."""
+
+    def database(self, name: str, *ids: int) -> str:
+        path = os.path.join(self.folder, name)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE Objects (id INTEGER PRIMARY KEY)")
+            connection.executemany("INSERT INTO Objects VALUES (?)", [(each,) for each in ids])
+            connection.commit()
+        return path
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def test_is_left_alone_where_it_holds_the_run(self):
+        whole, copy = self.database("project.sqlite", 2, 133), self.database("run.db", 133)
+        self.assertFalse(project.copy_again_if_torn(whole, copy, 133))
+        self.assertFalse(project.has_protocol(copy, 2))
+
+    def test_is_copied_again_where_it_lacks_the_run_or_is_no_database(self):
+        whole = self.database("project.sqlite", 2, 133)
+        torn = os.path.join(self.folder, "torn.db")
+        with open(whole, "rb") as file, open(torn, "wb") as copy:
+            copy.write(file.read(4096) + b"?" * 4096)
+        for copy in (self.database("run.db", 2), torn):
+            self.assertTrue(project.copy_again_if_torn(whole, copy, 133))
+            self.assertTrue(project.has_protocol(copy, 133))
+        self.assertEqual(sorted(os.listdir(self.folder)), ["project.sqlite", "run.db", "torn.db"])
 
 
 class TestANewProject(unittest.TestCase):
