@@ -16,7 +16,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from tomostream.cli.errors import UserError
 from tomostream.cli.home import project_path
@@ -24,6 +23,7 @@ from tomostream.cli.leaving import Leaving
 from tomostream.cli.places import unstorable
 from tomostream.cli.status import existing
 from tomostream.files import locks
+from tomostream.files.databases import select
 from tomostream.files.logs import last_error
 from tomostream.journal import runs, sessions, stopping
 from tomostream.journal.layout import starting_file
@@ -255,16 +255,15 @@ def launch(chain: Chain, name: str) -> bool:
     whether it was started: not if somebody has asked it to stop. A request made during the start is honoured too."""
     if stopping.is_asked(chain.path, name):
         return False
-    with detached_children():
+    with detached_children(lambda: check_database(chain, name)):
         chain.project.launchProtocol(chain.protocols[name], wait=False)
-    check_database(chain, name)
     if stopping.is_asked(chain.path, name):
         runs.ask_to_stop(chain.folder(name), "tomostream stop")
     return True
 
 
 def check_database(chain: Chain, name: str) -> None:
-    """See to it that a protocol that was just launched finds itself in its own database."""
+    """See to it that a protocol whose process is about to start will find itself in its own database."""
     databases = [os.path.join(chain.path, each.getDbPath()) for each in (chain.project, chain.protocols[name])]
     copy_again_if_torn(databases[0], databases[1], chain.protocols[name].getObjId())
 
@@ -273,7 +272,7 @@ def copy_again_if_torn(project_db: str, run_db: str, protocol_id: int) -> bool:
     """Replace the copy of the project's database that a run was given, if it lacks the run; tell whether it did.
 
     pyworkflow copies the file, and while another process writes to it, the copy may be of two states: the run then ends at once
-    with "Invalid protocol id". It reads its copy after some tenths of a second, which importing Scipion takes.
+    with "Invalid protocol id".
     """
     if has_protocol(run_db, protocol_id):
         return False
@@ -287,10 +286,9 @@ def copy_again_if_torn(project_db: str, run_db: str, protocol_id: int) -> bool:
 def has_protocol(database: str, protocol_id: int) -> bool:
     """Tell whether a database of Scipion can be read and holds a protocol."""
     try:
-        with closing(sqlite3.connect(f"file:{quote(database)}?mode=ro", uri=True)) as connection:
-            return connection.execute("SELECT 1 FROM Objects WHERE id=?", (protocol_id,)).fetchone() is not None
-    except sqlite3.DatabaseError as error:
-        return "locked" in str(error)           # the run has it open, and could read it
+        return bool(select(database, "SELECT 1 FROM Objects WHERE id=?", (protocol_id,)))
+    except sqlite3.Error:
+        return False
 
 
 def stopped_while_starting(chain: Chain, names: Sequence[str]) -> str:
@@ -300,13 +298,14 @@ def stopped_while_starting(chain: Chain, names: Sequence[str]) -> str:
 
 
 @contextmanager
-def detached_children() -> Iterator[None]:
-    """Give processes that pyworkflow starts a session of their own, detached from this terminal."""
+def detached_children(before: Callable[[], None]) -> Iterator[None]:
+    """Give processes that pyworkflow starts a session of their own, detached from this terminal, and call `before` each."""
     # the package has a function of the same name, which hides the module from `from ... import`
     module: Any = importlib.import_module("pyworkflow.protocol.launch")
     original: type[subprocess.Popen[bytes]] = module.Popen
 
     def detached(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        before()
         streams = {stream: subprocess.DEVNULL for stream in ("stdin", "stdout", "stderr") if options.get(stream) is None}
         return original(*arguments, **{**options, **streams, "start_new_session": True})
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -44,6 +45,14 @@ class TestTheDatabaseOfARun(unittest.TestCase):
         whole, copy = self.database("project.sqlite", 2, 133), self.database("run.db", 133)
         self.assertFalse(project.copy_again_if_torn(whole, copy, 133))
         self.assertFalse(project.has_protocol(copy, 2))
+
+    def test_is_looked_at_before_the_process_of_the_run_starts(self):
+        launch, made = importlib.import_module("pyworkflow.protocol.launch"), os.path.join(self.folder, "made")
+        scipion = SimpleNamespace(launchProtocol=lambda protocol, wait: launch._run(f"touch '{made}'", True))
+        there = []
+        with mock.patch.object(project, "check_database", lambda chain, name: there.append(os.path.exists(made))):
+            self.assertTrue(project.launch(project.Chain(self.folder, scipion, {COMPOSE: None}), COMPOSE))
+        self.assertEqual((there, os.path.exists(made)), ([False], True))
 
     def test_is_copied_again_where_it_lacks_the_run_or_is_no_database(self):
         whole = self.database("project.sqlite", 2, 133)

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import unittest
 from types import SimpleNamespace
-from unittest import mock
 
 import psutil
 
@@ -197,10 +196,6 @@ class TestWhileTheSessionStarts(unittest.TestCase):
 
     def chain(self) -> project.Chain:
         """Protocols whose outputs are there as soon as they are launched, and that say nothing of their state."""
-        no_database = mock.patch.object(project, "check_database")
-        no_database.start()
-        self.addCleanup(no_database.stop)
-
         class Chain(project.Chain):
             def folder(chain, name: str) -> str:
                 return self.folder(name)
